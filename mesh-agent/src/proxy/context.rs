@@ -194,7 +194,8 @@ impl WorkerState {
     /// It drains, and whoever had something to ask on an idle connection has asked.
     pub(super) async fn idle_is_over(&self) {
         self.draining.cancelled().await;
-        tokio::time::sleep(self.farewell.get()).await;
+        // Of few connections, and only then.
+        Box::pin(tokio::time::sleep(self.farewell.get())).await;
     }
 
     /// Unique in this process.
@@ -329,7 +330,7 @@ pub(super) struct ConnectionContext {
     pub(super) client_addr: ClientAddr,
     pub(super) orig_dst: OrigDst,
     /// Of a connection from elsewhere: whose places its requests take.
-    requests_of: OnceCell<Option<places::HeldBySource>>,
+    requests_of: OnceCell<Option<Box<places::HeldBySource>>>,
     /// As long as anything of the connection lives, it can be cut.
     registration: Registration,
 }
@@ -399,7 +400,7 @@ impl ConnectionContext {
             true => find(),
             false => None,
         });
-        found.as_ref()
+        found.as_deref()
     }
 
     /// Whose places a connection from elsewhere takes.

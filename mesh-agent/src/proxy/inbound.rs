@@ -243,7 +243,7 @@ async fn plaintext_requests(
         stream: ByteStream::Socket(&accepted.client),
         inbox: &mut inbox,
     };
-    requests::serve(context, client, (report, caller), (first, application)).await
+    requests::serve(context, client, (report, &caller), (first, application)).await
 }
 
 /// Calls the application while it looks at what the client sends first. A

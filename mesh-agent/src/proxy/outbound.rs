@@ -31,14 +31,17 @@ use mesh::MeshStream;
 use reach::source;
 use upstreams::Upstream;
 
-pub(super) async fn serve(mut accepted: Accepted) {
-    let mut report = accepted.exchange.report();
-    let mut after = None;
-    let result = forwarded(&mut accepted, &mut report, &mut after).await;
-    let context = accepted.exchange.context.clone();
-    accepted.conclude(report, result);
-    if let Some(carrying) = after {
-        carrying.give_back(&context).await;
+/// A block, for what an `async fn` is given is in it twice.
+pub(super) fn serve(mut accepted: Accepted) -> impl Future<Output = ()> {
+    async move {
+        let mut report = accepted.exchange.report();
+        let mut after = None;
+        let result = forwarded(&mut accepted, &mut report, &mut after).await;
+        let context = accepted.exchange.context.clone();
+        accepted.conclude(report, result);
+        if let Some(carrying) = after {
+            carrying.give_back(&context).await;
+        }
     }
 }
 
@@ -56,29 +59,43 @@ async fn forwarded(
     let expected = first::expected(exchange, context.orig_dst);
     // On the heap for this moment, so that what lasts has no room for it.
     let first = Box::pin(first::at_once(context, &accepted.client, expected)).await?;
-    if first.is_http() {
-        return Ok(requests(accepted, report, (first, None)).await);
-    }
+    let (first, open) = if first.is_http() {
+        (first, None)
+    } else {
+        match unless_http(accepted, report, after, (expected, first)).await? {
+            Carried::Ended(ended) => return Ok(ended),
+            Carried::Http(first, open) => (first, open),
+        }
+    };
+    Ok(requests(accepted, report, (first, open)).await)
+}
+
+/// Bytes, until it is known that they are of HTTP.
+async fn unless_http(
+    accepted: &mut Accepted,
+    report: &mut Report,
+    after: &mut Option<Box<MeshStream>>,
+    (expected, first): (Expected, First),
+) -> Result<Carried, Refused> {
+    let context = accepted.context();
     if (expected, first) == (Expected::Http, First::Silence) {
         // One stray request must not have all others wait whose server speaks first.
         let to = context.orig_dst.get();
         context.worker.learned.borrow_mut().forget(to);
     }
-    match Box::pin(bytes(accepted, report, after, first)).await {
-        Ok(Carried::Ended(ended)) => Ok(ended),
-        Ok(Carried::Http(first, open)) => Ok(requests(accepted, report, (first, open)).await),
-        // A client of HTTP is told in its own words, if it is one that asks soon.
-        Err(refused) => {
-            let may_ask = first == First::Silence || expected == Expected::OpaqueSoFar;
-            let asked = match may_ask {
-                true => Box::pin(asks_soon(accepted)).await,
-                false => First::Bytes,
-            };
-            match asked.is_http() {
-                true => Ok(requests(accepted, report, (asked, None)).await),
-                false => Err(refused),
-            }
-        }
+    let refused = match Box::pin(bytes(accepted, report, after, first)).await {
+        Ok(carried) => return Ok(carried),
+        Err(refused) => refused,
+    };
+    // A client of HTTP is told in its own words, if it is one that asks soon.
+    let may_ask = first == First::Silence || expected == Expected::OpaqueSoFar;
+    let asked = match may_ask {
+        true => Box::pin(asks_soon(accepted)).await,
+        false => First::Bytes,
+    };
+    match asked.is_http() {
+        true => Ok(Carried::Http(asked, None)),
+        false => Err(refused),
     }
 }
 
@@ -126,7 +143,7 @@ async fn asks_soon(accepted: &Accepted) -> First {
 async fn requests(
     accepted: &Accepted,
     report: &mut Report,
-    (first, open): (First, Option<Upstream>),
+    (first, open): (First, Option<Box<Upstream>>),
 ) -> ForwardEnd {
     // Each of them has one of its own.
     report.goes_to(None);
@@ -138,7 +155,7 @@ async fn requests(
         First::Http2 => Box::pin(http2::requests(accepted, report, open)).await,
         First::Http | First::Bytes | First::Silence | First::Unfinished | First::Ended => {
             // Kept once: what a future takes with it is in it twice.
-            Box::pin(async { Requests::new(accepted, report, open).serve().await }).await
+            Box::pin(async move { Requests::new(accepted, report, open).serve().await }).await
         }
     }
 }

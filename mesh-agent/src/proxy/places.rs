@@ -99,14 +99,20 @@ pub(super) struct Pod<'p> {
 #[derive(Debug)]
 pub(super) struct HeldBySource {
     known: Arc<Shards>,
-    keys: [Key; 2],
+    source: ClientSource,
+    netns: u64,
     held: [Arc<AtomicUsize>; 2],
+}
+
+/// At all, and at a pod.
+fn keys(source: ClientSource, netns: u64) -> [Key; 2] {
+    [(None, source), (Some(netns), source)]
 }
 
 impl Drop for HeldBySource {
     fn drop(&mut self) {
-        let mut counts = counts(&self.known, self.keys[0].1);
-        for key in self.keys {
+        let mut counts = counts(&self.known, self.source);
+        for key in keys(self.source, self.netns) {
             if let Entry::Occupied(mut entry) = counts.entry(key) {
                 entry.get_mut().users -= 1;
                 if entry.get().users == 0 {
@@ -121,13 +127,14 @@ impl Drop for HeldBySource {
 #[derive(Debug)]
 pub(super) struct Place<'p> {
     all: &'p Places,
-    pod: Pod<'p>,
-    source: Option<HeldBySource>,
+    of_pod: &'p AtomicUsize,
+    /// On the heap: a pod's own connections have none.
+    source: Option<Box<HeldBySource>>,
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.all.give_back(self.pod.taken, self.source.as_ref());
+        self.all.give_back(self.of_pod, self.source.as_deref());
     }
 }
 
@@ -158,10 +165,10 @@ impl Places {
     ) -> Result<Place<'p>, Full> {
         let shares = self.shares(pod.taken)?;
         let source = source.map(|source| self.source(source, pod.netns));
-        self.count((pod.taken, source.as_ref()), shares)?;
+        self.count((pod.taken, source.as_deref()), shares)?;
         Ok(Place {
             all: self,
-            pod,
+            of_pod: pod.taken,
             source,
         })
     }
@@ -186,20 +193,20 @@ impl Places {
     }
 
     /// What a source holds, at all and at that pod.
-    pub(super) fn source(&self, source: ClientSource, netns: u64) -> HeldBySource {
+    pub(super) fn source(&self, source: ClientSource, netns: u64) -> Box<HeldBySource> {
         let mut counts = counts(&self.sources, source);
-        let keys = [(None, source), (Some(netns), source)];
-        let held = keys.map(|key| {
+        let held = keys(source, netns).map(|key| {
             let known = counts.entry(key).or_default();
             known.users += 1;
             known.held.clone()
         });
         drop(counts);
-        HeldBySource {
+        Box::new(HeldBySource {
             known: self.sources.clone(),
-            keys,
+            source,
+            netns,
             held,
-        }
+        })
     }
 
     /// What a source may have at most: of all, and of the pod's.

@@ -7,7 +7,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 use crate::model::{CloseReason, RefuseReason, Refused, TlsFailure};
@@ -103,10 +102,10 @@ pub(super) struct ConnectionEntry {
     netns: u64,
     pub(super) cut: Cut,
     /// What it was allowed by, each with its number.
-    checks: RefCell<SmallVec<[Check; 1]>>,
+    checks: RefCell<Vec<Check>>,
     next_check: Cell<u32>,
-    /// Of a connection between agents.
-    session: RefCell<Option<PeerSession>>,
+    /// Of a connection between agents. On the heap: those of plaintext have none.
+    session: RefCell<Option<Box<PeerSession>>>,
     /// Such a one has carried a stream that was permitted.
     pub(super) had_stream: Cell<bool>,
 }
@@ -121,7 +120,7 @@ struct Check {
 
 impl ConnectionEntry {
     pub(super) fn set_session(&self, session: PeerSession) {
-        self.session.replace(Some(session));
+        self.session.replace(Some(Box::new(session)));
     }
 }
 
@@ -137,11 +136,15 @@ impl Watched {
     pub(super) fn begin(entry: &Rc<ConnectionEntry>, check: AuthzInput) -> Self {
         let number = entry.next_check.get();
         entry.next_check.set(number.wrapping_add(1));
-        entry.checks.borrow_mut().push(Check {
+        let mut checks = entry.checks.borrow_mut();
+        // Most have one, and a list grows by four.
+        checks.reserve_exact(1);
+        checks.push(Check {
             number,
             asked: check,
             alone: None,
         });
+        drop(checks);
         Self {
             entry: entry.clone(),
             number,
@@ -243,7 +246,7 @@ impl ConnectionRegistry {
     ) {
         for entry in self.entries.borrow().values() {
             let mut session = entry.session.borrow_mut();
-            if let Some(reason) = session.as_mut().and_then(&mut renewal_action) {
+            if let Some(reason) = session.as_deref_mut().and_then(&mut renewal_action) {
                 entry.cut.now(reason);
             }
         }

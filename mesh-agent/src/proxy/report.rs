@@ -86,8 +86,13 @@ impl Report {
         secured(self.flow(), tls, peer);
     }
 
-    /// The connection's record names the target of its first exchange.
-    pub(super) fn takes_from(&mut self, of: &Flow) {
+    /// The connection's record names the target of its first exchange, and how that is secured.
+    pub(super) fn takes_from(&mut self, of: &Arc<Flow>) {
+        if is_of_same(&self.flow, of) {
+            // Most connections have one record for both.
+            self.flow = of.clone();
+            return;
+        }
         let flow = self.flow();
         flow.upstream = of.upstream;
         flow.service.clone_from(&of.service);
@@ -96,6 +101,8 @@ impl Report {
             .clone_from(&of.destination_principal);
         flow.direction = of.direction;
         flow.security = of.security;
+        flow.tls = of.tls;
+        flow.peer_certificate.clone_from(&of.peer_certificate);
     }
 
     /// Keeps what is known of the cause.
@@ -203,6 +210,15 @@ impl Report {
             None => self.observe.refused(&outcome),
         }
     }
+}
+
+/// What an exchange does not say of its connection is the same in both: its record was made
+/// of that connection's.
+fn is_of_same(connection: &Flow, exchange: &Flow) -> bool {
+    let of = |flow: &Flow| (flow.id, flow.generation, flow.errno);
+    of(connection) == of(exchange)
+        && connection.rule == exchange.rule
+        && connection.denied_by == exchange.denied_by
 }
 
 /// Both agents have proved who they are.

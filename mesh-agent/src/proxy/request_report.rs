@@ -95,7 +95,8 @@ impl Base {
 #[derive(Default)]
 pub(super) struct RequestReport {
     base: Option<Base>,
-    current: Option<Current>,
+    /// On the heap: between two there is none.
+    current: Option<Box<Current>>,
     /// From then on its caller's own time is as good as over.
     due: Option<Instant>,
 }
@@ -129,14 +130,14 @@ pub(super) struct Begun {
 }
 
 impl RequestReport {
-    /// Who talks to whom, of a request that goes nowhere else; made once, by `describe`.
-    pub(super) fn base(
-        &mut self,
-        report: &Report,
-        generation: u64,
-        describe: impl FnOnce(&mut Flow),
-    ) -> Arc<Flow> {
-        let base = self.base.get_or_insert_with(|| Base::new(report, describe));
+    /// Who talks to whom, where each request goes where its connection does: the connection's
+    /// own record, where they do not differ.
+    pub(super) fn base(&mut self, report: &Report, generation: u64) -> Arc<Flow> {
+        let own = &report.flow;
+        if own.rule.is_none() && own.generation == generation {
+            return own.clone();
+        }
+        let base = self.base.get_or_insert_with(|| Base::new(report, |_| {}));
         base.at(Some(generation))
     }
 
@@ -149,7 +150,7 @@ impl RequestReport {
                 (of.began, attempts, [of.fault_delay, of.queued], of.load)
             });
         let ([fault_delay, queued], (attempts, hedged)) = (waited, attempts);
-        self.current = Some(Current {
+        self.current = Some(Box::new(Current {
             observe: observe.clone(),
             flow: begun.flow,
             heard: begun.heard,
@@ -163,7 +164,7 @@ impl RequestReport {
             queued,
             head: begun.head as u64,
             load,
-        });
+        }));
     }
 
     /// It goes to an endpoint that was picked for it.

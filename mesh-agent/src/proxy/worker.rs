@@ -392,8 +392,10 @@ async fn accept(worker: Rc<WorkerState>, current: Rc<RefCell<Rc<PodState>>>, lis
                 let over = worker.agent.config.limits.is_held_back(&client);
                 // Of a former address no local one tells which way it goes.
                 let former = !pod.ips.contains(ip);
-                let serving =
-                    connection::serve(worker.clone(), pod.clone(), (client, peer), former);
+                let serving = connection::serve(&worker, &pod, (client, peer), former);
+                let Some(serving) = serving else {
+                    continue;
+                };
                 if over {
                     // Refused before the next one is accepted: a burst would take
                     // more than what is held back.

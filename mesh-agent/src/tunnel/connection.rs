@@ -67,7 +67,7 @@ impl Connection {
         Self {
             wire: Wire::Socket(Arc::new(tcp)),
             expires: own_not_after.min(session.peer.not_after()),
-            layer: Layer::Tls(session.records),
+            layer: Layer::Tls(Box::new(session.records)),
             peer: session.peer,
             tls: session.parameters,
             received: session.early.into(),

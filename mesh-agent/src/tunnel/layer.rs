@@ -6,7 +6,8 @@ use crate::tls::{HEAD, MAX_PLAINTEXT, Opened, RecordError, Records};
 
 /// Both directions of a connection.
 pub(super) enum Layer {
-    Tls(Records),
+    /// On the heap: a channel has none of it.
+    Tls(Box<Records>),
     /// The same layout, `TLSPlaintext` (RFC 8446, section 5.1) in place of `TLSCiphertext`.
     Bare,
 }

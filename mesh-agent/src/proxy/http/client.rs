@@ -3,7 +3,7 @@
 
 use std::future::{Future as _, poll_fn};
 use std::io::IoSlice;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -78,7 +78,8 @@ impl Side<'_> {
             });
             let filled = match is_between {
                 true => fill.await,
-                false => match timeout_at(whole_by.into(), fill).await {
+                // On the heap, so that what waits between two requests has no room for it.
+                false => match Box::pin(timeout_at(whole_by.into(), fill)).await {
                     Ok(filled) => filled,
                     Err(_) => return Next::Slow,
                 },
@@ -93,10 +94,11 @@ impl Side<'_> {
 
     /// As [`Side::next`], but no longer than `farewell`, if the client has asked nothing by
     /// then: the end is behind a look, for what is closed over a request is its loss.
+    /// `farewell` is the caller's to keep: what a future takes with it is in it twice.
     pub(in crate::proxy) async fn next_before<T>(
         &mut self,
         mut decide: impl FnMut(&Request<'_>, &[u8]) -> T,
-        farewell: impl Future<Output = ()>,
+        farewell: Pin<&mut impl Future<Output = ()>>,
     ) -> Next<T> {
         tokio::select! {
             biased; // who has asked is served
@@ -106,7 +108,7 @@ impl Side<'_> {
         if self.inbox.is_empty() && self.stream.is_quiet() {
             return Next::End;
         }
-        self.next(decide).await
+        Box::pin(self.next(decide)).await
     }
 
     /// Until the client ends or fails. What it sends until then stays in the inbox, as far
@@ -292,6 +294,7 @@ mod tests {
             };
             let (begin, rest) = HEAD.split_at(begun);
             let farewell = async { assert_eq!(far.try_write(begin).expect("taken"), begun) };
+            let farewell = pin!(farewell);
             let next = side.next_before(|request, _| request.persistent, farewell);
             let (next, sent) = tokio::join!(next, async { far.try_write(rest) });
             assert!(sent.is_ok(), "{begun}");

@@ -141,10 +141,11 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-/// Returns after that much time; never without one.
+/// Returns after that much time; never without one, which is most, so that the time is no part
+/// of what waits.
 pub(in crate::proxy) async fn silence(idle: Option<Duration>) {
     match idle {
-        Some(idle) => tokio::time::sleep(idle).await,
+        Some(idle) => Box::pin(tokio::time::sleep(idle)).await,
         None => std::future::pending().await,
     }
 }

@@ -72,9 +72,6 @@ impl ClientConnection {
             return;
         }
         report.takes_from(&of);
-        let flow = report.flow();
-        flow.tls = of.tls;
-        flow.peer_certificate.clone_from(&of.peer_certificate);
         let _shown_later = report.opened();
     }
 }

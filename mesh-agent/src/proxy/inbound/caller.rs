@@ -11,6 +11,7 @@ use crate::proxy::context::{ConnectionContext, Exchange};
 use crate::tls::PeerId;
 
 /// Whose requests they are.
+#[derive(Clone)]
 pub(super) struct Caller {
     /// Proven by the certificate of its agent.
     peer: Option<PeerId>,

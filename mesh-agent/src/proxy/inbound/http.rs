@@ -3,6 +3,7 @@
 //! Each request is judged by the policy that holds when it comes, and goes to the
 //! application over connections that are this client connection's alone.
 
+use std::pin::pin;
 use std::rc::Rc;
 
 use tokio::net::TcpStream;
@@ -27,7 +28,7 @@ use crate::sys::socket;
 /// The requests of one client connection.
 pub(super) struct Requests<'v> {
     pub(super) context: &'v Rc<ConnectionContext>,
-    pub(super) caller: Caller,
+    pub(super) caller: &'v Caller,
     pub(super) report: &'v mut Report,
     /// For the next request.
     pub(super) application: Option<TcpStream>,
@@ -79,12 +80,12 @@ impl Requests<'_> {
         let idle = context.worker.agent.config.idle_timeout;
         // The other agent knows that what comes now was not and will not be taken.
         let is_application = client.stream.is_socket();
-        let farewell = async {
+        let farewell = pin!(async {
             match is_application {
                 true => context.worker.idle_is_over().await,
                 false => context.worker.draining.cancelled().await,
             }
-        };
+        });
         let next = tokio::select! {
             biased; // a cut must not wait for the next request
             reason = context.entry().cut.wait() => return Err(reason.close()),
@@ -113,11 +114,12 @@ impl Requests<'_> {
         }
     }
 
-    fn decide(&self, request: &Request<'_>, bytes: &[u8]) -> InboundDecision {
+    /// On the heap: moved about as a pointer, and no part of what waits.
+    fn decide(&self, request: &Request<'_>, bytes: &[u8]) -> Box<InboundDecision> {
         let (place, (generation, permitted)) = match RequestPlace::take(self.context) {
             Ok(place) => {
                 let asks = (&request.head, true);
-                (Some(place), authorize(self.context, &self.caller, asks))
+                (Some(place), authorize(self.context, self.caller, asks))
             }
             Err(full) => {
                 let exchange = Exchange::begin(self.context);
@@ -130,7 +132,7 @@ impl Requests<'_> {
         };
         let planned = Planned::of(request, bytes, edits.as_ref());
         let to = Client::of(&request.head, self.caller.identity().is_some());
-        InboundDecision {
+        Box::new(InboundDecision {
             place,
             authorized,
             planned: planned.map_err(|_| RefuseReason::Internal),
@@ -140,10 +142,11 @@ impl Requests<'_> {
             len: bytes.len(),
             may_stay: request.persistent && request.framing == Framing::None,
             is_safe: is_safe(request.head.method),
-        }
+        })
     }
 
-    async fn exchange(&mut self, client: &mut Side<'_>, decided: InboundDecision) -> GoesOn {
+    async fn exchange(&mut self, client: &mut Side<'_>, decided: Box<InboundDecision>) -> GoesOn {
+        let decided = *decided;
         let _place = decided.place;
         let to = decided.client;
         let rule = match &decided.authorized {
@@ -200,7 +203,7 @@ impl Requests<'_> {
         generation: u64,
     ) {
         let begun = Begun {
-            flow: self.told.base(self.report, generation, |_| {}),
+            flow: self.told.base(self.report, generation),
             heard,
             route: None,
             rule,

@@ -19,11 +19,11 @@ use crate::proxy::request_report::RequestReport;
 pub(super) async fn serve(
     context: &Rc<ConnectionContext>,
     client: &mut Side<'_>,
-    (report, caller): (&mut Report, Caller),
+    (report, caller): (&mut Report, &Caller),
     (first, application): (First, Option<TcpStream>),
 ) -> ForwardEnd {
     if first == First::Http2 {
-        let asked = (report, caller);
+        let asked = (report, caller.clone());
         return Box::pin(http2::requests(context, client, asked, application)).await;
     }
     // Kept once: what a future takes with it is in it twice.

@@ -20,7 +20,7 @@ use crate::proxy::authorize::{ByName, Leave, admit_connection, authorize_connect
 use crate::proxy::context::{ConnectionContext, Exchange};
 use crate::proxy::deliver::deliver;
 use crate::proxy::first::{self, First};
-use crate::proxy::forward::{Second, Stopped, Tunnelled, forward};
+use crate::proxy::forward::{ForwardEnd, Second, Stopped, Tunnelled, forward};
 use crate::proxy::http::{ByteStream, HEAD_TIMEOUT, Inbox, Side};
 use crate::proxy::registry::{CutReason, Watched};
 use crate::proxy::report::Report;
@@ -196,8 +196,12 @@ async fn stream(
     let application = match reached {
         Reached::Application(application) => application,
         Reached::Requests(first) => {
-            let stream = (relay, connection, &mut inbox);
-            return Box::pin(requests(context, stream, (report, caller), (first, None))).await;
+            let stream = (&mut *relay, &mut *connection, &mut inbox);
+            let asked = (first, None);
+            let requests = requests(context, stream, (&mut report, &caller), asked);
+            let (bytes, reason) = Box::pin(requests).await;
+            report.ended(bytes, reason);
+            return behind_requests(relay, connection, reason).await;
         }
     };
     if first == First::Silence {
@@ -207,9 +211,12 @@ async fn stream(
         match Box::pin(raced).await {
             Ok(first) if first.is_http() => {
                 drop(watched);
-                let stream = (relay, connection, &mut inbox);
+                let stream = (&mut *relay, &mut *connection, &mut inbox);
                 let asked = (first, Some(application));
-                return Box::pin(requests(context, stream, (report, caller), asked)).await;
+                let requests = requests(context, stream, (&mut report, &caller), asked);
+                let (bytes, reason) = Box::pin(requests).await;
+                report.ended(bytes, reason);
+                return behind_requests(relay, connection, reason).await;
             }
             Ok(_bytes) => relay.unread(inbox.bytes()),
             Err(cut) => {
@@ -278,19 +285,19 @@ async fn race(
 async fn requests(
     context: &Rc<ConnectionContext>,
     (relay, connection, inbox): OfStream<'_>,
-    (mut report, caller): (Report, Caller),
+    by: (&mut Report, &Caller),
     asked: (First, Option<TcpStream>),
+) -> ForwardEnd {
+    let stream = ByteStream::Stream { relay, connection };
+    let client = &mut Side { stream, inbox };
+    requests::serve(context, client, by, asked).await
+}
+
+async fn behind_requests(
+    relay: &mut Relay,
+    connection: &mut Connection,
+    reason: CloseReason,
 ) -> AfterStream {
-    let client = &mut Side {
-        stream: ByteStream::Stream {
-            relay: &mut *relay,
-            connection: &mut *connection,
-        },
-        inbox,
-    };
-    let ended = requests::serve(context, client, (&mut report, caller), asked).await;
-    let (bytes, reason) = ended;
-    report.ended(bytes, reason);
     let answer = match reason {
         CloseReason::Finished => return AfterStream::behind(relay, connection),
         CloseReason::ResetByUpstream => ResetReason::Aborted,

@@ -39,7 +39,7 @@ use crate::tunnel::Unseen;
 pub(super) enum Carried {
     Ended(ForwardEnd),
     /// Its client speaks HTTP after all; the upstream, if there is one, is for a request.
-    Http(First, Option<Upstream>),
+    Http(First, Option<Box<Upstream>>),
 }
 
 /// Carried as they are, as far as it is known.
@@ -259,7 +259,7 @@ async fn carry_between(
         match first::race_between(context, &accepted.client, &upstream).await {
             Ok(first) if first.is_http() => {
                 let open = Upstream::of_socket(upstream, entered)?;
-                return Ok(Carried::Http(first, Some(open)));
+                return Ok(Carried::Http(first, Some(Box::new(open))));
             }
             Ok(_bytes) => {}
             Err(cut) => {
@@ -333,7 +333,8 @@ async fn to_mesh(
     if let Ok(first) = first
         && first.is_http()
     {
-        return Ok(Carried::Http(first, Some(Upstream::of_stream(carrying))));
+        let open = Box::new(Upstream::of_stream(carrying));
+        return Ok(Carried::Http(first, Some(open)));
     }
     let carrying = after.insert(carrying);
     let ended = mesh::stream(accepted, report, carrying, peer).await?;

@@ -14,6 +14,7 @@ use crate::model::http_route::Retry;
 use crate::model::{Edits, Refused, RuleRef};
 use crate::proxy::context::{ConnectionContext, Exchange};
 use crate::proxy::http::{Planned, SendCopies, Waited, is_safe};
+use crate::proxy::request_place::RequestPlace;
 use crate::proxy::request_report::{Heard, refused_by};
 use crate::proxy::times::Times;
 
@@ -85,6 +86,40 @@ impl Limits {
     pub(super) fn behind(self, ends: Option<Instant>, waited: Duration) -> Option<Instant> {
         let ends = ends.map(|ends| ends + waited);
         [ends, self.whole()].into_iter().flatten().min()
+    }
+}
+
+/// A request that came, on the heap: moved about as a pointer, and no part of what waits.
+pub(super) struct Came {
+    pub(super) decided: Box<Http1Decision>,
+    pub(super) attempt: Attempt,
+    /// Until it is answered.
+    pub(super) place: Option<RequestPlace>,
+}
+
+impl Came {
+    pub(super) fn decided(
+        context: &Rc<ConnectionContext>,
+        asked: &Request<'_>,
+        bytes: &[u8],
+    ) -> Box<Self> {
+        let mut attempt = Attempt::default();
+        let (decided, place) = match RequestPlace::take(context) {
+            Ok(place) => {
+                let decided = Http1Decision::of(context, asked, bytes, &mut attempt);
+                (decided, Some(place))
+            }
+            Err(refused) => {
+                let refused = Http1Decision::refused(context, (asked, bytes), refused);
+                (refused, None)
+            }
+        };
+        let decided = Box::new(decided);
+        Box::new(Self {
+            decided,
+            attempt,
+            place,
+        })
     }
 }
 

@@ -21,24 +21,26 @@ pub(super) fn base(exchange: &Exchange, flow: &mut Flow) {
     flow.peer_certificate = None;
 }
 
-/// `before`: the one of the upstream's last request, which it is where nothing differs.
-pub(super) fn of(
-    base: Arc<Flow>,
+/// The one of the upstream's last request, where nothing differs.
+pub(super) fn same<'f>(
+    before: Option<&'f Arc<Flow>>,
     found: &Found,
-    via: Option<&Transport>,
-    before: Option<&Arc<Flow>>,
-) -> Arc<Flow> {
+    generation: u64,
+) -> Option<&'f Arc<Flow>> {
+    let target = found.target.as_ref()?;
+    before.filter(|before| {
+        before.generation == generation
+            && before.upstream == Some(target.upstream)
+            && before.service == target.service
+            && is_same(&before.destination, target.destination.as_ref())
+    })
+}
+
+/// `base`: of a request that goes nowhere else.
+pub(super) fn of(base: Arc<Flow>, found: &Found, via: Option<&Transport>) -> Arc<Flow> {
     let Some(target) = &found.target else {
         return base;
     };
-    if let Some(before) = before
-        && before.generation == base.generation
-        && before.upstream == Some(target.upstream)
-        && before.service == target.service
-        && is_same(&before.destination, target.destination.as_ref())
-    {
-        return before.clone();
-    }
     let mut flow = Flow::clone(&base);
     flow.upstream = Some(target.upstream);
     flow.service.clone_from(&target.service);

@@ -4,15 +4,15 @@
 //! The next request sees the configuration that holds when it comes. No byte of one
 //! is written but to an upstream that its own decision names.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::decided::{Going, Http1Decision, Limits};
+use super::decided::{Came, Going, Http1Decision, Limits};
 use super::flow;
 use super::routed::Found;
 use super::sent::Sent;
 use super::upstreams::{LARGE, Transport, Upstream, Upstreams};
-use crate::balance::Attempt;
 use crate::http::answer::{Answer, Client};
 use crate::http::h1::{Bad, Request, Side as Of};
 use crate::io::{Held, spare};
@@ -25,8 +25,7 @@ use crate::proxy::http::{
 };
 use crate::proxy::load::Load;
 use crate::proxy::report::{Report, secured};
-use crate::proxy::request_place::RequestPlace;
-use crate::proxy::request_report::{Begun, Heard, RequestReport, cut_short, refused_by};
+use crate::proxy::request_report::{Base, Begun, Heard, RequestReport, cut_short, refused_by};
 use crate::tunnel::{ResetReason, StreamEnd};
 
 /// The requests of one client connection.
@@ -49,7 +48,7 @@ impl<'r> Requests<'r> {
     pub(super) fn new(
         accepted: &'r Accepted,
         report: &'r mut Report,
-        open: Option<Upstream>,
+        open: Option<Box<Upstream>>,
     ) -> Self {
         Self {
             accepted,
@@ -81,29 +80,17 @@ impl<'r> Requests<'r> {
     async fn next(&mut self, client: &mut Side<'_>) -> GoesOn {
         let context = self.accepted.context();
         let idle = context.worker.agent.config.idle_timeout;
-        let (request, mut attempt) = (self.accepted.context_rc(), Attempt::default());
-        let mut place = None;
-        // Moved about as a pointer, and no part of what waits.
-        let decide = |asked: &Request<'_>, bytes: &[u8]| match RequestPlace::take(request) {
-            Ok(taken) => {
-                place = Some(taken);
-                Box::new(Http1Decision::of(request, asked, bytes, &mut attempt))
-            }
-            Err(refused) => Box::new(Http1Decision::refused(request, (asked, bytes), refused)),
-        };
+        let request = self.accepted.context_rc();
+        let decide = |asked: &Request<'_>, bytes: &[u8]| Came::decided(request, asked, bytes);
+        let farewell = pin!(context.worker.idle_is_over());
         let next = tokio::select! {
             biased; // a cut must not wait for the next request
             reason = context.entry().cut.wait() => return Err(reason.close()),
-            next = client.next_before(decide, context.worker.idle_is_over()) => next,
+            next = client.next_before(decide, farewell) => next,
             () = silence(idle) => return Err(CloseReason::IdleTimeout),
         };
-        // Until what came is answered.
-        let _place = place;
         match next {
-            Next::Request(decided) => {
-                let tries = Tries::new(attempt, None);
-                Box::pin(self.exchange(client, decided, tries)).await
-            }
+            Next::Request(came) => Box::pin(self.answered(client, came)).await,
             Next::End => {
                 client.linger().await;
                 Err(CloseReason::Finished)
@@ -116,6 +103,16 @@ impl<'r> Requests<'r> {
             }
             Next::Lost => Err(CloseReason::ResetByClient),
         }
+    }
+
+    async fn answered(&mut self, client: &mut Side<'_>, came: Box<Came>) -> GoesOn {
+        let Came {
+            decided,
+            attempt,
+            place: _until_it_is_answered,
+        } = *came;
+        self.exchange(client, decided, Tries::new(attempt, None))
+            .await
     }
 
     async fn exchange(
@@ -299,14 +296,18 @@ impl<'r> Requests<'r> {
 
     /// Who talks to whom by a request; the one of the upstream's last, if it is the same.
     fn flow(
-        &mut self,
+        &self,
         found: &Found,
         via: Option<&Transport>,
         before: Option<&Arc<Flow>>,
         generation: u64,
     ) -> Arc<Flow> {
-        let base = base(&mut self.told, self.accepted, self.report, generation);
-        flow::of(base, found, via, before)
+        if let Some(same) = flow::same(before, found, generation) {
+            return same.clone();
+        }
+        let exchange = &self.accepted.exchange;
+        let mut base = Base::new(self.report, |flow| flow::base(exchange, flow));
+        flow::of(base.at(Some(generation)), found, via)
     }
 
     /// The connection's record names the first exchange's target.
@@ -423,21 +424,20 @@ impl<'r> Requests<'r> {
     }
 
     pub(super) fn show(&mut self, upstream: &mut Upstream) {
-        if let (false, Some((tls, peer))) = (self.report.is_open(), upstream.session()) {
-            self.report.secured(tls, peer);
-        }
         self.told.connected();
         let Some(flow) = self.told.flow() else {
             return;
         };
         let is_told = |before: &Arc<Flow>| Arc::ptr_eq(before, flow);
-        if upstream.flow.as_ref().is_some_and(is_told) {
-            return;
+        if !upstream.flow.as_ref().is_some_and(is_told) {
+            if let Some((tls, peer)) = upstream.session() {
+                secured(Arc::make_mut(flow), tls, peer);
+            }
+            upstream.flow = Some(flow.clone());
         }
-        if let Some((tls, peer)) = upstream.session() {
-            secured(Arc::make_mut(flow), tls, peer);
+        if !self.report.is_open() {
+            self.report.takes_from(flow);
         }
-        upstream.flow = Some(flow.clone());
     }
 
     pub(super) async fn drive(
@@ -584,16 +584,4 @@ impl<'r> Requests<'r> {
         client.linger().await;
         Err(CloseReason::Finished)
     }
-}
-
-/// Of a request that goes nowhere else.
-fn base(
-    told: &mut RequestReport,
-    accepted: &Accepted,
-    report: &Report,
-    generation: u64,
-) -> Arc<Flow> {
-    told.base(report, generation, |flow| {
-        flow::base(&accepted.exchange, flow);
-    })
 }

@@ -37,7 +37,7 @@ struct Requests {
     connection: ClientConnection,
     lines: Lines<Kind>,
     /// An upstream that was there before the first request.
-    open: RefCell<Option<Upstream>>,
+    open: RefCell<Option<Box<Upstream>>>,
 }
 
 /// What makes a line fit for a request.
@@ -56,7 +56,7 @@ enum Kind {
 pub(super) async fn requests(
     accepted: &Accepted,
     report: &mut Report,
-    open: Option<Upstream>,
+    open: Option<Box<Upstream>>,
 ) -> ForwardEnd {
     let site = Rc::new(Requests {
         context: accepted.context_rc().clone(),
@@ -118,7 +118,7 @@ impl Site for Requests {
         let nowhere = |own, mut found: Found, rule| RequestDecision {
             forward: Err(own),
             load: load(&mut found),
-            flow: flow::of(base.clone(), &found, None, None),
+            flow: flow::of(base.clone(), &found, None),
             route: found.route,
             rule,
         };
@@ -144,7 +144,9 @@ impl Site for Requests {
         let is_mesh = matches!(via, Transport::Mesh(_));
         let line = self.lines.find(via.to(), |line| self.fits(line, &via));
         let before = line.as_ref().and_then(|line| line.flow.borrow().clone());
-        let flow = flow::of(base.clone(), &found, Some(&via), before.as_ref());
+        let flow = flow::same(before.as_ref(), &found, base.generation)
+            .cloned()
+            .unwrap_or_else(|| flow::of(base.clone(), &found, Some(&via)));
         let is_safe = is_safe(decided.planned.parts.method.as_str());
         let picked = found.target.as_ref().and_then(|to| to.load.as_ref());
         let is_probe = picked.is_some_and(InFlight::is_probe);
@@ -203,7 +205,7 @@ impl Requests {
         let (worker, pod) = (&self.context.worker, &self.context.pod);
         let mut open = self.open.borrow_mut();
         let is_fit = |open: &mut Upstream| open.begins_http2(&via, &self.context);
-        let open = match open.as_mut().is_some_and(is_fit) {
+        let open = match open.as_deref_mut().is_some_and(is_fit) {
             true => open.take(),
             false => None,
         };
@@ -236,11 +238,11 @@ async fn run(
     context: Rc<ConnectionContext>,
     (via, within): (Transport, Option<Duration>),
     opener: Opener<Kind>,
-    open: Option<Upstream>,
+    open: Option<Box<Upstream>>,
 ) {
     let upstreams = Upstreams::new(&context, None);
     let connected = match open {
-        Some(open) => Ok(open),
+        Some(open) => Ok(*open),
         None => upstreams.connect(&via, within).await,
     };
     let mut upstream = match connected {

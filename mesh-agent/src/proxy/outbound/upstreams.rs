@@ -246,10 +246,10 @@ pub(super) struct Upstreams<'u> {
 pub(super) const LARGE: u64 = 64 * 1024;
 
 impl<'u> Upstreams<'u> {
-    pub(super) fn new(context: &'u Rc<ConnectionContext>, open: Option<Upstream>) -> Self {
+    pub(super) fn new(context: &'u Rc<ConnectionContext>, open: Option<Box<Upstream>>) -> Self {
         Self {
             context,
-            idle: open.into_iter().collect(),
+            idle: open.into_iter().map(|open| *open).collect(),
             shares: false,
             is_large: false,
         }

@@ -379,6 +379,17 @@ def tunnel(to, later=""):
     return [status, response(f)[0]]
 
 
+def lasting(to):
+    """Asks once, and once more when the standard input ends."""
+    s = connect(to)
+    f = s.makefile("rb")
+    for said in ("open", "answered"):
+        s.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        answer = response(f)
+        print(said if answer and answer[0] == 200 else answer, flush=True)
+        sys.stdin.read()
+
+
 def held(to, request):
     """Another protocol, until the server ends it or the standard input does."""
     s = connect(to)
@@ -742,7 +753,7 @@ if __name__ == "__main__":
     if verb == "serve":
         greetings = {"greets": "ready", "names": args[0]}
         server(args[0], int(args[1]), next((greetings[arg] for arg in args[2:]), None))
-    elif verb in ("held", "deaf", "begun", "leaving", "kept", "slow_line"):
+    elif verb in ("held", "lasting", "deaf", "begun", "leaving", "kept", "slow_line"):
         globals()[verb](*args)
     else:
         print(json.dumps(globals()[verb](*args)))

@@ -8,6 +8,8 @@ mod connect;
 mod drains;
 #[path = "http/greetings.rs"]
 mod greetings;
+#[path = "http/lasting.rs"]
+mod lasting;
 #[path = "http/mirrors.rs"]
 mod mirrors;
 #[path = "http/plaintext.rs"]
@@ -30,8 +32,8 @@ use std::process::{Child, ChildStdout, Stdio};
 use std::time::Duration;
 
 use mesh_tests::{
-    APP_PORT, Agents, OnAgentDown, Pod, PodSpec, Port, Target, World, eventually, figure, parse,
-    traffic_policy,
+    APP_PORT, Agent, Agents, OnAgentDown, PATIENCE, Pod, PodSpec, Port, Target, World, eventually,
+    figure, parse, traffic_policy,
 };
 use serde_json::{Value, json};
 

@@ -86,7 +86,7 @@ fn page() -> String {
         rates: Arc::new(reference_rates()),
         ..InForce::default()
     }));
-    super::view::register(&observe, &published);
+    super::view::register(&observe, &published, &Default::default());
     let _counters = (proxy::Metrics::new(&observe), peer::Metrics::new(&observe));
     reference::fill(&observe);
     let events: Vec<_> = mesh_common::counter::Counter::ALL

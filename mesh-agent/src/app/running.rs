@@ -148,6 +148,7 @@ impl Running {
             identities: identities.clone(),
             explainer,
             published: source.published(),
+            held: source.held(),
             proxy: base.proxy,
             heard: source.heard(),
             reporting: reporting(&source, &identities),

@@ -24,7 +24,7 @@ use crate::balance::Health;
 use crate::capture;
 use crate::cni;
 use crate::config::Run;
-use crate::discovery::{Heard, Update};
+use crate::discovery::{Heard, Held, Update};
 use crate::enrol::{Carried, PodStatus};
 use crate::explain::Explainer;
 use crate::identity::Identities;
@@ -48,6 +48,7 @@ pub(super) struct Parts {
     pub(super) identities: Identities,
     pub(super) explainer: Explainer,
     pub(super) published: Arc<ArcSwap<InForce>>,
+    pub(super) held: Held,
     /// How the data path runs.
     pub(super) proxy: proxy::Config,
     pub(super) heard: Heard,
@@ -76,7 +77,7 @@ pub(super) struct View {
 
 impl View {
     pub(super) fn new(parts: Parts) -> Self {
-        let configuration = register(&parts.observe, &parts.published);
+        let configuration = register(&parts.observe, &parts.published, &parts.held);
         if let Heard::Api(watched) = &parts.heard {
             parts
                 .observe
@@ -391,6 +392,7 @@ impl admin::AdminSource for View {
 /// The configuration in force, as a short name of it.
 pub(super) struct Configuration {
     published: Arc<ArcSwap<InForce>>,
+    held: Held,
     known: Mutex<Known>,
 }
 
@@ -437,9 +439,14 @@ impl Known {
 }
 
 /// Adds the metrics of what is here.
-pub(super) fn register(observe: &Observe, published: &Arc<ArcSwap<InForce>>) -> Arc<Configuration> {
+pub(super) fn register(
+    observe: &Observe,
+    published: &Arc<ArcSwap<InForce>>,
+    held: &Held,
+) -> Arc<Configuration> {
     let configuration = Arc::new(Configuration {
         published: published.clone(),
+        held: held.clone(),
         known: Mutex::default(),
     });
     let collector = Box::new(Page(configuration.clone()));
@@ -483,7 +490,16 @@ impl Collector for Page {
         )?;
         let hash = self.0.hash();
         let labels = [("hash", hash.as_str())];
-        ConstGauge::new(1_i64).encode(family.encode_family(&labels)?)
+        ConstGauge::new(1_i64).encode(family.encode_family(&labels)?)?;
+        let held = self.0.held.count();
+        encoder
+            .encode_descriptor(
+                "mesh_agent_configurations_held",
+                "Configurations in memory: the one in force, and former ones that something is still decided by",
+                None,
+                MetricType::Gauge,
+            )?
+            .encode_gauge(&(held as u64))
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::files::{Error, Files};
+use super::held::Held;
 use super::looked::Looked;
 use super::origin::{Origin, Place};
 use super::publish::{Publisher, Update};
@@ -62,6 +63,11 @@ impl Directory {
     #[must_use]
     pub(crate) fn published(&self) -> Arc<ArcSwap<InForce>> {
         self.publisher.published()
+    }
+
+    #[must_use]
+    pub(crate) fn held(&self) -> Held {
+        self.publisher.held()
     }
 
     #[must_use]

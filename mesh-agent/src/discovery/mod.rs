@@ -17,8 +17,10 @@ mod directory;
 mod documents;
 mod fields;
 mod files;
+
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod held;
 mod intern;
 mod kinds;
 mod last_good;
@@ -50,12 +52,14 @@ pub(crate) use directory::Directory;
 #[cfg(test)]
 pub(crate) use documents::parse;
 pub(crate) use files::Error;
+pub(crate) use held::Held;
 #[cfg(test)]
 pub(crate) use kinds::{KindId, definition, fields_page};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use objects::Object;
 pub(crate) use problem::{Code, Problem, Severity};
 pub(crate) use publish::Update;
+
 pub(crate) use source::{ConfigSource, Heard};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use store::build;

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::Problem;
+use super::held::Held;
 use super::lint::Lint;
 use super::store::{Listed, Said, Store, Touched};
 use crate::model::Snapshot;
@@ -84,6 +85,7 @@ pub(super) struct Publisher {
     /// Some of it is from before this agent ran.
     is_dated: bool,
     published: Arc<ArcSwap<InForce>>,
+    held: Held,
     pending: Pending,
     sender: watch::Sender<Update>,
 }
@@ -102,6 +104,7 @@ impl Publisher {
             due: true,
             is_dated: false,
             published: Arc::default(),
+            held: Held::default(),
             pending: Pending::default(),
             sender,
         };
@@ -123,6 +126,11 @@ impl Publisher {
     /// What is in force, for those who look at it.
     pub(super) fn published(&self) -> Arc<ArcSwap<InForce>> {
         self.published.clone()
+    }
+
+    /// That, and what was in force before and is still used.
+    pub(super) fn held(&self) -> Held {
+        self.held.clone()
     }
 
     /// No place says anything.
@@ -212,8 +220,10 @@ impl Publisher {
         let is_hidden = snapshot.hides_pods != before.snapshot.hides_pods
             || snapshot.unreadable_pods != before.snapshot.unreadable_pods;
         let changes = Changes::of(rejudged.0, is_hidden);
+        let snapshot = Arc::new(snapshot);
+        self.held.note(&snapshot);
         let published = Arc::new(InForce {
-            snapshot: Arc::new(snapshot),
+            snapshot,
             policy: Arc::new(policy),
             routes: Arc::new(routes),
             rates: Arc::new(rates),

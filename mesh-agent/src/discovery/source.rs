@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::{Api, Watched};
 use super::directory::Directory;
+use super::held::Held;
 use super::looked::Looked;
 use crate::plan::InForce;
 
@@ -29,6 +30,15 @@ impl ConfigSource {
         match self {
             Self::Directory(directory) => directory.published(),
             Self::Api(api) => api.published(),
+        }
+    }
+
+    /// Configurations that are in memory.
+    #[must_use]
+    pub(crate) fn held(&self) -> Held {
+        match self {
+            Self::Directory(directory) => directory.held(),
+            Self::Api(api) => api.held(),
         }
     }
 

@@ -1,6 +1,8 @@
 //! A connection that was accepted, until it ends.
 
+use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -10,6 +12,7 @@ use super::context::{ConnectionContext, Exchange};
 use super::forward::{ForwardEnd, forward_plain};
 use super::report::Report;
 use crate::model::{ByteCounts, CloseReason, Refused};
+use crate::plan::InForce;
 use crate::sys::socket;
 
 /// How often it is looked whether a client has taken all, as the agent ends.
@@ -18,16 +21,52 @@ const LOOK: Duration = Duration::from_millis(20);
 /// The first stage: a connection that was steered to this agent.
 pub(super) struct Accepted {
     pub(super) client: TcpStream,
-    pub(super) exchange: Exchange,
+    context: Rc<ConnectionContext>,
+    /// What it is decided by, until it is.
+    in_force: RefCell<Option<Arc<InForce>>>,
 }
 
 impl Accepted {
+    pub(super) fn new(client: TcpStream, context: Rc<ConnectionContext>) -> Self {
+        let in_force = Exchange::begin(&context).in_force;
+        Self {
+            client,
+            context,
+            in_force: RefCell::new(Some(in_force)),
+        }
+    }
+
     pub(super) fn context(&self) -> &ConnectionContext {
-        &self.exchange.context
+        &self.context
     }
 
     pub(super) fn context_rc(&self) -> &Rc<ConnectionContext> {
-        &self.exchange.context
+        &self.context
+    }
+
+    /// Its stages see one configuration; what is asked of it once it is decided, as where it
+    /// goes instead, is decided by the one that holds then.
+    pub(super) fn exchange(&self) -> Exchange {
+        let in_force = self.in_force.borrow().clone();
+        match in_force {
+            Some(in_force) => Exchange {
+                context: self.context.clone(),
+                in_force,
+            },
+            None => Exchange::begin(&self.context),
+        }
+    }
+
+    /// By the configuration that holds now, from here on.
+    pub(super) fn begin_anew(&self) {
+        let now = Exchange::begin(&self.context).in_force;
+        self.in_force.replace(Some(now));
+    }
+
+    /// It is carried from here on, for hours as that may be: a configuration that is kept for
+    /// it would be one more in memory for each change between two connections.
+    pub(super) fn is_decided(&self) {
+        self.in_force.take();
     }
 
     /// Closes the client the way that fits the end, then tells of it.
@@ -87,6 +126,7 @@ pub(super) async fn forward_between(
     report: &mut Report,
     upstream: &TcpStream,
 ) -> ForwardEnd {
+    accepted.is_decided();
     let of_all = accepted.context().worker.agent.config.idle_timeout;
     let idle = report.timeouts().idle.or(of_all);
     let cut = &accepted.context().entry().cut;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use tokio::net::TcpStream;
 
 use super::accepted::Accepted;
-use super::context::{ConnectionContext, Exchange, PodState, WorkerState};
+use super::context::{ConnectionContext, PodState, WorkerState};
 use super::{inbound, outbound};
 use crate::model::RefuseReason;
 
@@ -20,8 +20,7 @@ pub(super) fn serve(
 ) -> Option<impl Future<Output = ()> + use<>> {
     let local_addr = client.local_addr().ok()?;
     let context = ConnectionContext::new(worker.clone(), pod.clone(), peer, local_addr);
-    let exchange = Exchange::begin(&context);
-    Some(carry(Accepted { client, exchange }, former))
+    Some(carry(Accepted::new(client, context), former))
 }
 
 async fn carry(accepted: Accepted, former: bool) {
@@ -36,15 +35,15 @@ async fn carry(accepted: Accepted, former: bool) {
             true => RefuseReason::OverLimit,
             false => RefuseReason::PodRemoved,
         };
-        let report = accepted.exchange.report();
+        let report = accepted.exchange().report();
         return accepted.conclude(report, Err(reason.into()));
     }
-    let source = inbound.then(|| accepted.exchange.source());
+    let source = inbound.then(|| accepted.exchange().source());
     let _place = match agent.places.enter(context.pod.places(), source) {
         Ok(place) => place,
         Err(full) => {
             agent.metrics.over_share(full);
-            let report = accepted.exchange.report();
+            let report = accepted.exchange().report();
             return accepted.conclude(report, Err(RefuseReason::OverLimit.into()));
         }
     };

@@ -49,7 +49,7 @@ enum Classified {
 
 /// Gives a mesh peer's connection back, for [`session::serve`].
 pub(super) async fn serve(accepted: Accepted) -> Option<Accepted> {
-    let mut report = accepted.exchange.report();
+    let mut report = accepted.exchange().report();
     let result = match classify(&accepted, &mut report).await {
         Ok(Classified::Mesh) => return Some(accepted),
         Ok(Classified::Ended(ended)) => Ok(ended),
@@ -57,7 +57,7 @@ pub(super) async fn serve(accepted: Accepted) -> Option<Accepted> {
             // Of one that was carried nobody is named by an address: another pod may
             // have it by now. Of one that was refused it is a hint for people.
             if !report.is_open() {
-                report.flow().source = accepted.exchange.workload_of_client();
+                report.flow().source = accepted.exchange().workload_of_client();
             }
             Err(reason)
         }
@@ -71,12 +71,15 @@ async fn classify(accepted: &Accepted, report: &mut Report) -> Result<Classified
         return Err(RefuseReason::Loop.into());
     }
     let context = accepted.context();
-    let policy = &accepted.exchange.in_force.policy;
-    match policy.peer_mode(&context.pod.workload, context.orig_dst.port()) {
+    let exchange = accepted.exchange();
+    let policy = &exchange.in_force.policy;
+    let mode = policy.peer_mode(&context.pod.workload, context.orig_dst.port());
+    drop(exchange);
+    match mode {
         PeerMode::Strict => strict(accepted).await,
         PeerMode::Permissive => permissive(accepted, report).await,
         PeerMode::Disable => {
-            let leave = authorize_plaintext(&accepted.exchange, report)?;
+            let leave = authorize_plaintext(&accepted.exchange(), report)?;
             arrive(accepted, report, leave).await
         }
     }
@@ -104,11 +107,12 @@ async fn strict(accepted: &Accepted) -> Result<Classified, Refused> {
 }
 
 async fn permissive(accepted: &Accepted, report: &mut Report) -> Result<Classified, Refused> {
-    let exchange = &accepted.exchange;
-    let leave = authorize_plaintext(exchange, report);
+    let exchange = accepted.exchange();
+    let leave = authorize_plaintext(&exchange, report);
     let client = accepted.context().client_addr.ip();
     let known = exchange.in_force.snapshot.by_ip.get(&client);
     let from_mesh = known.is_some_and(|w| w.is_enrolled());
+    drop(exchange);
     match leave {
         // Its server may be the one that speaks first: it is called at once.
         Ok(Leave::Given(authorized)) if !from_mesh => race(accepted, report, authorized).await,
@@ -130,7 +134,7 @@ async fn arrive(
     leave: Leave,
 ) -> Result<Classified, Refused> {
     let context = accepted.context();
-    let expected = first::expected_here(&accepted.exchange, context.orig_dst);
+    let expected = first::expected_here(&accepted.exchange(), context.orig_dst);
     let decided = match leave.unless(expected == Expected::Requests) {
         Ok(authorized) => ConnectionProtocol::Bytes(authorized),
         Err(by_name) => Box::pin(enter(accepted, report, by_name)).await?,
@@ -155,7 +159,7 @@ async fn enter(
     report: &mut Report,
     by_name: ByName,
 ) -> Result<ConnectionProtocol, Refused> {
-    let (exchange, context) = (&accepted.exchange, accepted.context());
+    let (exchange, context) = (&accepted.exchange(), accepted.context());
     let Some(check) = by_name else {
         let spoken = first::spoken(&accepted.client, HEAD_TIMEOUT);
         return first::insist(context, spoken)
@@ -184,7 +188,7 @@ fn authorize_plaintext(exchange: &Exchange, report: &mut Report) -> Result<Leave
 fn admit_plaintext(accepted: &Accepted, report: &mut Report) -> Result<(), Refused> {
     let context = accepted.context();
     let to = (&*context.pod.workload, context.orig_dst.port());
-    admit_connection(&accepted.exchange, report, to, None)
+    admit_connection(&accepted.exchange(), report, to, None)
 }
 
 /// Bytes between client and application, or its requests.
@@ -195,7 +199,8 @@ async fn forward_plaintext(
     authorized: Authorized,
 ) -> ForwardEnd {
     let context = accepted.context();
-    let expected = first::expected_here(&accepted.exchange, context.orig_dst);
+    let expected = first::expected_here(&accepted.exchange(), context.orig_dst);
+    accepted.is_decided();
     let watched = authorized.arrived();
     let first = match expected {
         Expected::Opaque => Ok(First::Bytes),
@@ -236,6 +241,7 @@ async fn plaintext_requests(
     report: &mut Report,
     (first, application): (First, Option<TcpStream>),
 ) -> ForwardEnd {
+    accepted.is_decided();
     let context = accepted.context_rc();
     let caller = Caller::unproven(context.client_addr);
     let mut inbox = Inbox::default();

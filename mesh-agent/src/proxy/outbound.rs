@@ -32,12 +32,13 @@ use reach::source;
 use upstreams::Upstream;
 
 /// A block, for what an `async fn` is given is in it twice.
-pub(super) fn serve(mut accepted: Accepted) -> impl Future<Output = ()> {
+#[expect(clippy::manual_async_fn, reason = "a half as large")]
+pub(super) fn serve(accepted: Accepted) -> impl Future<Output = ()> {
     async move {
-        let mut report = accepted.exchange.report();
+        let mut report = accepted.exchange().report();
         let mut after = None;
-        let result = forwarded(&mut accepted, &mut report, &mut after).await;
-        let context = accepted.exchange.context.clone();
+        let result = forwarded(&accepted, &mut report, &mut after).await;
+        let context = accepted.context_rc().clone();
         accepted.conclude(report, result);
         if let Some(carrying) = after {
             carrying.give_back(&context).await;
@@ -46,17 +47,16 @@ pub(super) fn serve(mut accepted: Accepted) -> impl Future<Output = ()> {
 }
 
 async fn forwarded(
-    accepted: &mut Accepted,
+    accepted: &Accepted,
     report: &mut Report,
     after: &mut Option<Box<MeshStream>>,
 ) -> Result<ForwardEnd, Refused> {
-    let exchange = &accepted.exchange;
     let context = accepted.context();
     if source(context).loops(context.orig_dst) {
         // Who touches the agent's own listeners gets no word out of it, of HTTP neither.
         return Err(RefuseReason::Loop.into());
     }
-    let expected = first::expected(exchange, context.orig_dst);
+    let expected = first::expected(&accepted.exchange(), context.orig_dst);
     // On the heap for this moment, so that what lasts has no room for it.
     let first = Box::pin(first::at_once(context, &accepted.client, expected)).await?;
     let (first, open) = if first.is_http() {
@@ -72,7 +72,7 @@ async fn forwarded(
 
 /// Bytes, until it is known that they are of HTTP.
 async fn unless_http(
-    accepted: &mut Accepted,
+    accepted: &Accepted,
     report: &mut Report,
     after: &mut Option<Box<MeshStream>>,
     (expected, first): (Expected, First),
@@ -112,7 +112,7 @@ pub(super) fn sizes_of_silence() -> [usize; 3] {
     type After = Option<Box<MeshStream>>;
     [
         size(
-            |a: &'static mut Accepted, (r, s): (&'static mut Report, &'static mut After)| {
+            |a: &'static Accepted, (r, s): (&'static mut Report, &'static mut After)| {
                 bytes(a, r, s, First::Silence)
             },
         ),
@@ -145,8 +145,9 @@ async fn requests(
     report: &mut Report,
     (first, open): (First, Option<Box<Upstream>>),
 ) -> ForwardEnd {
-    // Each of them has one of its own.
+    // Each of them has one of its own, and is decided by itself.
     report.goes_to(None);
+    accepted.is_decided();
     let context = accepted.context();
     let to = context.orig_dst.get();
     let learned = &context.worker.learned;

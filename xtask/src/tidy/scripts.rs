@@ -42,7 +42,8 @@ fn named(line: &str) -> Option<&str> {
     let name = line
         .strip_prefix("def ")
         .or_else(|| line.strip_prefix("class "))?;
-    name.split(|c: char| !c.is_alphanumeric() && c != '_').next()
+    name.split(|c: char| !c.is_alphanumeric() && c != '_')
+        .next()
 }
 
 #[cfg(test)]
@@ -51,7 +52,10 @@ mod tests {
 
     #[test]
     fn a_function_of_another_file_of_the_program_is_not_hidden() {
-        let first = ("a.py", "def slow(x):\n    pass\n\nclass Server:\n    def slow(self):\n");
+        let first = (
+            "a.py",
+            "def slow(x):\n    pass\n\nclass Server:\n    def slow(self):\n",
+        );
         let second = ("b.py", "def quick():\n    def slow():\n\n\ndef slow():\n");
         let found = check(&[first, second]);
         assert_eq!(found.len(), 1, "{found:?}");

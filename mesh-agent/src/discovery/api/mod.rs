@@ -29,6 +29,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::held::Held;
 use super::publish::{Publisher, Update};
 use super::store::Listed;
 use crate::kube::{Access, AccessError, Client, Patience};
@@ -97,6 +98,11 @@ impl Api {
     #[must_use]
     pub(crate) fn published(&self) -> Arc<ArcSwap<InForce>> {
         self.publisher.published()
+    }
+
+    #[must_use]
+    pub(crate) fn held(&self) -> Held {
+        self.publisher.held()
     }
 
     #[must_use]

@@ -13,8 +13,10 @@ use crate::sys::socket;
 use crate::tls::{self, Session};
 
 pub(in crate::proxy) async fn serve(accepted: Accepted) {
-    let Accepted { client, exchange } = accepted;
+    let exchange = accepted.exchange();
+    accepted.is_decided();
     let context = exchange.context.clone();
+    let client = accepted.client;
     // Not kept while there are streams.
     let timed = async { (Instant::now(), handshake(&context, &client).await) };
     let (begun, shaken) = Box::pin(timed).await;

@@ -193,6 +193,8 @@ async fn stream(
     };
     relay.accept();
     note_permitted(&exchange, connection);
+    // Carried by none: what is kept for it would be one more for each change.
+    drop(exchange);
     let application = match reached {
         Reached::Application(application) => application,
         Reached::Requests(first) => {

@@ -44,7 +44,7 @@ pub(super) enum Carried {
 
 /// Carried as they are, as far as it is known.
 pub(super) async fn bytes(
-    accepted: &mut Accepted,
+    accepted: &Accepted,
     report: &mut Report,
     after: &mut Option<Box<MeshStream>>,
     first: First,
@@ -60,8 +60,7 @@ pub(super) async fn bytes(
                 return Ok(Carried::Http(asked, None));
             }
             // What it was decided by may have been a minute ago: where to, and whether encrypted.
-            accepted.exchange = Exchange::begin(&accepted.exchange.context);
-            report.flow().generation = accepted.exchange.in_force.snapshot.generation;
+            accepted.begin_anew();
             let by = (&mut attempt, &mut name);
             let decided = Box::pin(self::decided(accepted, by)).await?;
             // Where it goes to no Service any more, the place is not its.
@@ -69,8 +68,6 @@ pub(super) async fn bytes(
             (decided.backend, decided.target?)
         }
     };
-    let accepted = &*accepted;
-    let exchange = &accepted.exchange;
     let ((backend, mut target), mut first) = (decided, first);
     let mut kept = Some(Unseen::default());
     loop {
@@ -79,7 +76,7 @@ pub(super) async fn bytes(
             return result;
         };
         let attempt = (Kind::Connection, &mut attempt);
-        let Some(another) = another(exchange, backend, attempt) else {
+        let Some(another) = another(&accepted.exchange(), backend.as_ref(), attempt) else {
             return result;
         };
         if let Some(before) = after.take() {
@@ -94,22 +91,22 @@ pub(super) async fn bytes(
 }
 
 /// By one configuration.
-struct Decided<'a> {
+struct Decided {
     /// Where a route leads.
-    backend: Option<&'a BackendRef>,
+    backend: Option<BackendRef>,
     target: Result<Target, Refused>,
 }
 
 /// The name that its client asks for, once somebody has looked.
 type Asked = Option<Option<Box<str>>>;
 
-async fn decided<'a>(
-    accepted: &'a Accepted,
+async fn decided(
+    accepted: &Accepted,
     (attempt, name): (&mut Attempt, &mut Asked),
-) -> Result<Decided<'a>, Refused> {
+) -> Result<Decided, Refused> {
     let backend = backend(accepted, (attempt, name)).await?;
     let by = (Kind::Connection, attempt);
-    let target = target(&accepted.exchange, backend, by, None);
+    let target = target(&accepted.exchange(), backend.as_ref(), by, None);
     Ok(Decided { backend, target })
 }
 
@@ -182,10 +179,12 @@ async fn to(
     target: Target,
     (first, unseen): (First, &mut Option<Unseen>),
 ) -> Result<Carried, Refused> {
-    let exchange = &accepted.exchange;
+    let exchange = accepted.exchange();
     let transport = exchange
         .decision_context()
         .transport(&target, Instant::now());
+    report.flow().generation = exchange.in_force.snapshot.generation;
+    drop(exchange);
     let upstream = target.upstream;
     let context = accepted.context_rc();
     let load = |load| Load::new(load, context.clone());
@@ -204,11 +203,11 @@ async fn to(
 }
 
 /// Where a route for connections leads; else the Service's own endpoints it is.
-async fn backend<'a>(
-    accepted: &'a Accepted,
+async fn backend(
+    accepted: &Accepted,
     (attempt, asked): (&mut Attempt, &mut Asked),
-) -> Result<Option<&'a BackendRef>, Refused> {
-    let exchange = &accepted.exchange;
+) -> Result<Option<BackendRef>, Refused> {
+    let exchange = &accepted.exchange();
     let context = &exchange.context;
     let dice = &context.worker.dice;
     let same = same_luck(attempt, dice);
@@ -230,7 +229,7 @@ async fn backend<'a>(
     let decision = routes.decide_connection(name, namespace, |limit| dice.below(limit));
     match decision {
         ConnectionDecision::Implicit => Ok(None),
-        ConnectionDecision::Forward { backend, .. } => Ok(Some(backend)),
+        ConnectionDecision::Forward { backend, .. } => Ok(Some(backend.clone())),
         ConnectionDecision::Refused(why) => Err(match why {
             ConnectionRefusal::NoRouteMatched => RefuseReason::NoRoute.into(),
             ConnectionRefusal::InvalidBackend | ConnectionRefusal::NoBackend => {
@@ -247,6 +246,7 @@ async fn carry_between(
     (upstream, entered): (TcpStream, Option<u64>),
     (first, unseen): (First, &mut Option<Unseen>),
 ) -> Result<Carried, Refused> {
+    accepted.is_decided();
     let context = accepted.context();
     let early = match unseen.take() {
         Some(unseen) => pass(context, &upstream, &unseen.bytes).await?,
@@ -313,6 +313,7 @@ async fn to_mesh(
     let (tls, shown) = carrying.session();
     report.secured(tls, shown);
     carrying.is_trusted(context)?;
+    accepted.is_decided();
     if let Some(unseen) = unseen.take() {
         carrying.begin_with(unseen);
     }
@@ -365,7 +366,8 @@ async fn same_node(
     (upstream, workload): (UpstreamAddr, Arc<Workload>),
     first: (First, &mut Option<Unseen>),
 ) -> Result<Carried, Refused> {
-    let authorized = match authorize_here(&accepted.exchange, report, upstream, &workload)? {
+    let leave = authorize_here(&accepted.exchange(), report, upstream, &workload)?;
+    let authorized = match leave {
         Ok(authorized) => authorized,
         Err(by_name) => {
             let entering = enter(accepted, report, by_name, first.1.as_ref());
@@ -378,7 +380,7 @@ async fn same_node(
     };
     let source = &accepted.context().pod.spiffe_id;
     let to = (&*workload, upstream.port());
-    admit_connection(&accepted.exchange, report, to, Some(source))?;
+    admit_connection(&accepted.exchange(), report, to, Some(source))?;
     let permit = authorized.permit();
     let within = report.timeouts().connect;
     let stream = connected(within, dial_upstream(accepted.context(), permit)).await?;
@@ -401,7 +403,7 @@ async fn enter(
     by_name: ByName,
     unseen: Option<&Unseen>,
 ) -> Result<ConnectionProtocol, Refused> {
-    let exchange = &accepted.exchange;
+    let exchange = &accepted.exchange();
     let context = &exchange.context;
     let wait = context.worker.agent.config.handshake_timeout;
     let begun = unseen.filter(|unseen| !unseen.bytes.is_empty());

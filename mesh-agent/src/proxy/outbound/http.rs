@@ -305,8 +305,8 @@ impl<'r> Requests<'r> {
         if let Some(same) = flow::same(before, found, generation) {
             return same.clone();
         }
-        let exchange = &self.accepted.exchange;
-        let mut base = Base::new(self.report, |flow| flow::base(exchange, flow));
+        let exchange = self.accepted.exchange();
+        let mut base = Base::new(self.report, |flow| flow::base(&exchange, flow));
         flow::of(base.at(Some(generation)), found, via)
     }
 

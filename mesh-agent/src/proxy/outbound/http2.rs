@@ -60,7 +60,7 @@ pub(super) async fn requests(
 ) -> ForwardEnd {
     let site = Rc::new(Requests {
         context: accepted.context_rc().clone(),
-        connection: ClientConnection::new(report, |flow| flow::base(&accepted.exchange, flow)),
+        connection: ClientConnection::new(report, |flow| flow::base(&accepted.exchange(), flow)),
         lines: Lines::default(),
         open: RefCell::new(open),
     });

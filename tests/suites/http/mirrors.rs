@@ -183,6 +183,10 @@ fn whatever_becomes_of_a_copy_its_request_goes_on() {
         assert_eq!(told["name"], "b");
     }
     mesh.wait_for_copies("timed_out", 1);
+    // Each worker has its part of the places for copies: where the first is free again the other
+    // one's need not be.
+    let are_over = eventually(PATIENCE, || under_way(&mesh) == 0.0);
+    assert!(are_over, "{} are under way", under_way(&mesh));
     // Too long to be held.
     let told = mesh.client(&["upload", vip, "3000000", "length"]);
     assert_eq!(told[0], told[1]);

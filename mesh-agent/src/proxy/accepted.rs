@@ -110,13 +110,17 @@ impl Accepted {
     async fn taken(&self) -> CloseReason {
         let taken = async {
             while self.has_untaken() {
+                if socket::is_closed(&self.client) {
+                    return CloseReason::ResetByClient;
+                }
                 sleep(LOOK).await;
             }
+            CloseReason::Finished
         };
         tokio::select! {
             biased; // the drain's end wins
             reason = self.context().entry().cut.wait() => reason.close(),
-            () = taken => CloseReason::Finished,
+            reason = taken => reason,
         }
     }
 }

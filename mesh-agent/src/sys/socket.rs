@@ -232,6 +232,14 @@ pub(crate) fn has_ended(socket: &impl AsFd) -> bool {
     tcp_info(socket).map_or(true, |info| info.tcpi_state != ESTABLISHED)
 }
 
+/// Has it failed, or have both ends said that they are done? What one that failed had to send
+/// stays unacknowledged.
+pub(crate) fn is_closed(socket: &impl AsFd) -> bool {
+    const CLOSE: u8 = 7;
+    // One that cannot be asked is none.
+    tcp_info(socket).map_or(true, |info| info.tcpi_state == CLOSE)
+}
+
 /// A single probe of a closed window may be under way to a peer that lives: they
 /// are up to two minutes apart.
 fn leaves_unanswered((retransmits, probes): (u8, u8)) -> bool {
@@ -361,6 +369,23 @@ mod tests {
         assert_eq!(after - info.tcpi_bytes_acked, 5);
         keep_alive(&near).expect("asked for");
         assert!(SockRef::from(&near).keepalive().expect("told"));
+    }
+
+    #[test]
+    fn what_a_peer_that_is_gone_had_not_taken_is_never_acknowledged() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let to = listener.local_addr().expect("an address");
+        let near = TcpStream::connect(to).expect("connected");
+        let (far, _) = listener.accept().expect("accepted");
+        near.set_nonblocking(true).expect("asked for");
+        while (&near).write(&[7; 16 * 1024]).is_ok() {}
+        assert!(!is_closed(&near));
+        reset_on_close(&far);
+        drop(far);
+        near.set_nonblocking(false).expect("asked for");
+        let end = (&near).read(&mut [0]).expect_err("no end in order");
+        assert_eq!(end.kind(), ErrorKind::ConnectionReset);
+        assert!(unacknowledged(&near).expect("told") > 0 && is_closed(&near));
     }
 
     #[test]

@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::context::{ConnectionContext, Exchange};
 use super::forward::{ForwardEnd, forward_plain};
@@ -17,6 +17,10 @@ use crate::sys::socket;
 
 /// How often it is looked whether a client has taken all, as the agent ends.
 const LOOK: Duration = Duration::from_millis(20);
+/// And before that, if it does not take it soon.
+const LATER: Duration = Duration::from_secs(1);
+/// A client that takes nothing for so long before that is left to the kernel.
+const STUCK: Duration = Duration::from_secs(60);
 
 /// The first stage: a connection that was steered to this agent.
 pub(super) struct Accepted {
@@ -78,7 +82,7 @@ impl Accepted {
                 (ByteCounts::default(), CloseReason::Refused(refused.reason))
             }
         };
-        if reason == CloseReason::Finished && self.is_last() {
+        if reason == CloseReason::Finished && self.untaken() > 0 {
             let (worker, pod) = (self.context().worker.clone(), self.context().pod.clone());
             worker.spawn(&pod, async move {
                 let reason = self.taken().await;
@@ -98,29 +102,42 @@ impl Accepted {
     }
 
     /// What the kernel holds for a client when the capture ends comes to nobody, and the client
-    /// is told nothing: so an agent that is about to end waits until it has come.
-    fn is_last(&self) -> bool {
-        self.context().worker.draining.is_cancelled() && self.has_untaken()
-    }
-
-    fn has_untaken(&self) -> bool {
-        socket::unacknowledged(&self.client).is_ok_and(|left| left > 0)
+    /// is told nothing: so its socket stays known here, and an agent that ends waits for it.
+    fn untaken(&self) -> usize {
+        socket::unacknowledged(&self.client).unwrap_or(0)
     }
 
     async fn taken(&self) -> CloseReason {
-        let taken = async {
-            while self.has_untaken() {
-                if socket::is_closed(&self.client) {
-                    return CloseReason::ResetByClient;
-                }
-                sleep(LOOK).await;
-            }
-            CloseReason::Finished
-        };
         tokio::select! {
             biased; // the drain's end wins
             reason = self.context().entry().cut.wait() => reason.close(),
-            reason = taken => reason,
+            reason = self.acknowledged() => reason,
+        }
+    }
+
+    async fn acknowledged(&self) -> CloseReason {
+        let draining = &self.context().worker.draining;
+        let (mut least, mut since) = (usize::MAX, Instant::now());
+        let mut pause = LOOK;
+        loop {
+            let left = self.untaken();
+            if left == 0 {
+                return CloseReason::Finished;
+            }
+            if socket::is_closed(&self.client) {
+                return CloseReason::ResetByClient;
+            }
+            if left < least {
+                (least, since) = (left, Instant::now());
+            }
+            if draining.is_cancelled() {
+                sleep(LOOK).await;
+            } else if since.elapsed() < STUCK {
+                let _earlier = timeout(pause, draining.cancelled()).await;
+                pause = (2 * pause).min(LATER);
+            } else {
+                return CloseReason::Finished;
+            }
         }
     }
 }

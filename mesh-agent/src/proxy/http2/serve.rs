@@ -161,7 +161,7 @@ impl<S: Site> ServerConnection<'_, '_, '_, S> {
         let unsent = (is_idle && is_draining).then(|| self.server.unsent());
         let gone = async {
             match &unsent {
-                Some(unsent) => no_answer(unsent, &self.seen).await,
+                Some(unsent) => has_all(unsent).await,
                 None => std::future::pending().await,
             }
         };
@@ -223,6 +223,18 @@ impl<S: Site> ServerConnection<'_, '_, '_, S> {
             meter.set(bytes);
         }
         self.report.progress(bytes);
+    }
+}
+
+/// Until a client that was told goodbye as its agent ends has all, but for what the kernel has: one
+/// that does not answer is not waited for then. One that takes nothing for a while may go on, and
+/// the end of the drain is for whoever does not.
+async fn has_all<T: AsyncWrite + Unpin>(unsent: &Unsent<T>) {
+    loop {
+        tokio::time::sleep(GOODBYE).await;
+        if unsent.is_none() {
+            return;
+        }
     }
 }
 
@@ -288,7 +300,45 @@ impl Conduct {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_for_a_while_is_waited_for_as_long_as_it_has_not_all() {
+        const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+        const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0question";
+        let (mut far, near) = duplex(256);
+        far.write_all(PREFACE).await.expect("taken");
+        let greeting = http2::serve(near, http2::Hop::Edge, Arc::default());
+        let mut server = greeting.await.expect("greeted");
+        // Their answers are more than it has room for.
+        let asks = async {
+            for _ in 0..50 {
+                far.write_all(PING).await.expect("taken");
+            }
+            tokio::time::sleep(GOODBYE).await;
+        };
+        tokio::select! {
+            _none = server.accept() => panic!("it goes on"),
+            () = asks => {}
+        }
+        let unsent = server.unsent();
+        let mut all = pin!(has_all(&unsent));
+        assert!(timeout(10 * GOODBYE, all.as_mut()).await.is_err());
+        let takes = async {
+            let mut bytes = [0; 64];
+            while timeout(GOODBYE, far.read(&mut bytes)).await.is_ok() {}
+        };
+        tokio::select! {
+            _none = server.accept() => panic!("it goes on"),
+            () = takes => {}
+        }
+        assert!(timeout(2 * GOODBYE, all).await.is_ok());
+    }
 
     fn first_abuse(afters: impl IntoIterator<Item = After>, every: Duration) -> Option<usize> {
         let begin = Instant::now();

@@ -452,7 +452,7 @@ impl Transfer {
                         return Err(Fail::Answer(Bad::Informational));
                     }
                 }
-                let is_last = !self.request.is_over() && ends_early(&head, bytes.len() - len);
+                let is_last = !self.request.is_over() && ends_early(&head, &bytes[len..]);
                 let asked = (&self.asked, is_last);
                 let mut answered =
                     answered(asked, &self.edits, &head, &bytes[..len]).map_err(|_| Fail::Edit)?;

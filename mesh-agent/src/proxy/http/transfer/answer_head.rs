@@ -1,7 +1,7 @@
 //! What an answer's head says, and what of it goes on.
 
 use crate::http::answer::REASON;
-use crate::http::h1::{Asked, Framing, InvalidEdit, Response, encode_response};
+use crate::http::h1::{Asked, Body, Framing, InvalidEdit, Response, Side as Of, encode_response};
 use crate::http::hygiene;
 use crate::model::{Edits, HeaderLine};
 use crate::proxy::http::hold::{Held, Hold, says_overflow};
@@ -50,14 +50,11 @@ pub(super) fn answered(
 
 /// Does the exchange end with it though the request is not whole? So its client's connection
 /// cannot be kept, and the client is told. Either its server hangs up, and reads no more of the
-/// request, or all of the answer is here, with `behind` bytes behind its head, and nobody waits
+/// request, or all of the answer is here, in what has come `behind` its head, and nobody waits
 /// for the rest of the request.
-pub(super) fn ends_early(response: &Response<'_>, behind: usize) -> bool {
-    let is_whole = match response.framing {
-        Framing::None => true,
-        Framing::Length(length) => length <= behind as u64,
-        Framing::Chunked | Framing::UntilClose | Framing::Tunnel => false,
-    };
+pub(super) fn ends_early(response: &Response<'_>, behind: &[u8]) -> bool {
+    let mut body = Body::new(response.framing, Of::Response);
+    let is_whole = body.follow(behind).is_ok() && body.has_ended();
     !response.informational && (is_whole || !response.persistent)
 }
 

@@ -456,12 +456,15 @@ async fn an_answer_that_begins_while_the_agent_drains_says_that_it_is_the_last()
 
 #[tokio::test]
 async fn a_client_whose_connection_ends_behind_the_answer_to_half_its_request_is_told() {
-    for (connection, body, is_last) in [
-        ("close", &b"half"[..], true),
-        ("close", b"all of it", false),
+    const SIZED: &str = "content-length: 2\r\n\r\nno";
+    const CHUNKED: &str = "transfer-encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n";
+    for (connection, body, answer, is_last) in [
+        ("close", &b"half"[..], SIZED, true),
+        ("close", b"all of it", SIZED, false),
         // Of one that stays nobody waits for the rest either.
-        ("keep-alive", b"half", true),
-        ("keep-alive", b"all of it", false),
+        ("keep-alive", b"half", SIZED, true),
+        ("keep-alive", b"half", CHUNKED, true),
+        ("keep-alive", b"all of it", SIZED, false),
     ] {
         let (mut client, mut asking) = End::pair().await;
         let (mut upstream, mut server) = End::pair().await;
@@ -469,8 +472,7 @@ async fn a_client_whose_connection_ends_behind_the_answer_to_half_its_request_is
         asking.write_all(head).await.expect("write");
         asking.write_all(body).await.expect("write");
         let (mut transfer, _) = held(&mut client).await;
-        let answer =
-            format!("HTTP/1.1 413 No\r\nconnection: {connection}\r\ncontent-length: 2\r\n\r\nno");
+        let answer = format!("HTTP/1.1 413 No\r\nconnection: {connection}\r\n{answer}");
         let serving = async {
             let mut got = vec![0; head.len() + body.len()];
             server.read_exact(&mut got).await.expect("as much as came");

@@ -457,13 +457,16 @@ def deaf(to, path):
     sys.stdin.read()
 
 
-def slow_line(to, size, rate):
-    """Takes so many bytes a second of an answer; how many came, and how it ended."""
+def slow_line(to, size, rate, how="stays"):
+    """Takes so many bytes a second of an answer; how many came, and how it ended. `ends`: its own
+    side, behind its request."""
     s = socket.socket()
     s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
     host, port = to.rsplit(":", 1)
     s.connect((host, int(port)))
     s.sendall(f"GET /bytes/{size} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    if how == "ends":
+        s.shutdown(socket.SHUT_WR)
     s.settimeout(60)
     got, end = s.recv(1), "whole"
     print("open", flush=True)

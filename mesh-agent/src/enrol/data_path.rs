@@ -59,5 +59,6 @@ pub(crate) trait DataPath {
     fn active(&self) -> Active;
 
     /// Stops accepting, lets connections end until `deadline`, cuts the rest, ends the threads.
-    async fn drain(self, deadline: Duration);
+    /// `stays`: the capture does, and with it what the kernel still carries to clients.
+    async fn drain(self, deadline: Duration, stays: bool);
 }

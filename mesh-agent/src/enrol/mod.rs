@@ -318,7 +318,7 @@ impl<D: DataPath> Reconciler<D> {
     /// Ends an agent that has handed over: its connections drain, and it is one of the
     /// node's agents no more.
     pub(crate) async fn leave(mut self, drain: std::time::Duration) -> Result<(), Error> {
-        self.workers.drain(drain).await;
+        self.workers.drain(drain, true).await;
         Ok(self.capture.leave_agents()?)
     }
 
@@ -328,7 +328,8 @@ impl<D: DataPath> Reconciler<D> {
         drain: std::time::Duration,
         on_stop: capture::OnStop,
     ) -> Result<(), Error> {
-        self.workers.drain(drain).await;
+        let stays = on_stop == capture::OnStop::Keep;
+        self.workers.drain(drain, stays).await;
         if on_stop == capture::OnStop::Remove {
             for pod in self.pods.values() {
                 // Of one alone: the others' go, and all programs.

@@ -83,6 +83,7 @@ impl Accepted {
             }
         };
         if reason == CloseReason::Finished && self.untaken() > 0 {
+            self.is_decided();
             let (worker, pod) = (self.context().worker.clone(), self.context().pod.clone());
             worker.spawn(&pod, async move {
                 let reason = self.taken().await;
@@ -116,7 +117,8 @@ impl Accepted {
     }
 
     async fn acknowledged(&self) -> CloseReason {
-        let draining = &self.context().worker.draining;
+        let worker = &self.context().worker;
+        let draining = &worker.draining;
         let (mut least, mut since) = (usize::MAX, Instant::now());
         let mut pause = LOOK;
         loop {
@@ -131,13 +133,18 @@ impl Accepted {
                 (least, since) = (left, Instant::now());
             }
             if draining.is_cancelled() {
+                if worker.capture_stays.get() {
+                    // The kernel goes on with it.
+                    return CloseReason::Finished;
+                }
                 sleep(LOOK).await;
-            } else if since.elapsed() < STUCK {
-                let _earlier = timeout(pause, draining.cancelled()).await;
-                pause = (2 * pause).min(LATER);
-            } else {
+                continue;
+            }
+            if since.elapsed() >= STUCK {
                 return CloseReason::Finished;
             }
+            let _earlier = timeout(pause, draining.cancelled()).await;
+            pause = (2 * pause).min(LATER);
         }
     }
 }

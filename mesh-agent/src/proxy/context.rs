@@ -124,6 +124,8 @@ pub(super) struct WorkerState {
     pub(super) draining: CancellationToken,
     /// While it drains, an idle connection of HTTP/1 may ask once more for this long.
     pub(super) farewell: Cell<Duration>,
+    /// Behind it the kernel carries on what it has for clients.
+    pub(super) capture_stays: Cell<bool>,
     pub(super) ports: PortRange,
     pub(super) spare: Spare,
     pub(super) balancer: RefCell<Balancer>,
@@ -163,6 +165,7 @@ impl WorkerState {
             pre_auth: PreAuthLimiter::new(&agent.config, count),
             draining: CancellationToken::new(),
             farewell: Cell::default(),
+            capture_stays: Cell::default(),
             ports: PortRange::part(&agent.config.delivery_ports, index, count),
             spare: Spare::new(),
             balancer: RefCell::new(Balancer::new(

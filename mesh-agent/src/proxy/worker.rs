@@ -35,7 +35,8 @@ pub(super) enum Command {
     CloseFormer(u64, oneshot::Sender<()>),
     Remove(u64, oneshot::Sender<()>),
     Recheck(Recheck),
-    Drain(Duration),
+    /// By then; does the capture stay?
+    Drain(Duration, bool),
 }
 
 /// Of a pod, each with the address that it is for.
@@ -225,7 +226,10 @@ async fn run(
                 }
             },
             Some(Command::Recheck(what)) => worker.recheck(what),
-            Some(Command::Drain(deadline)) => return drain(&worker, &pods, deadline).await,
+            Some(Command::Drain(deadline, stays)) => {
+                worker.capture_stays.set(stays);
+                return drain(&worker, &pods, deadline).await;
+            }
         }
     }
 }

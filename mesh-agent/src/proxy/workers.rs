@@ -193,10 +193,10 @@ impl DataPath for Workers {
         self.each(|done| Command::CloseFormer(cookie, done)).await
     }
 
-    async fn drain(self, deadline: Duration) {
+    async fn drain(self, deadline: Duration, stays: bool) {
         for worker in &self.workers {
             // A worker that is gone has nothing to drain.
-            let _gone = worker.send(Command::Drain(deadline)).await;
+            let _gone = worker.send(Command::Drain(deadline, stays)).await;
         }
         let joins = tokio::task::spawn_blocking(move || {
             for worker in self.workers {

@@ -1,6 +1,6 @@
 //! A connection that was accepted, until it ends.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ pub(super) struct Accepted {
     pub(super) client: TcpStream,
     context: Rc<ConnectionContext>,
     /// What it is decided by, until it is.
-    in_force: RefCell<Option<Arc<InForce>>>,
+    in_force: Cell<Option<Arc<InForce>>>,
 }
 
 impl Accepted {
@@ -36,7 +36,7 @@ impl Accepted {
         Self {
             client,
             context,
-            in_force: RefCell::new(Some(in_force)),
+            in_force: Cell::new(Some(in_force)),
         }
     }
 
@@ -51,7 +51,8 @@ impl Accepted {
     /// Its stages see one configuration; what is asked of it once it is decided, as where it
     /// goes instead, is decided by the one that holds then.
     pub(super) fn exchange(&self) -> Exchange {
-        let in_force = self.in_force.borrow().clone();
+        let in_force = self.in_force.take();
+        self.in_force.set(in_force.clone());
         match in_force {
             Some(in_force) => Exchange {
                 context: self.context.clone(),
@@ -64,7 +65,7 @@ impl Accepted {
     /// By the configuration that holds now, from here on.
     pub(super) fn begin_anew(&self) {
         let now = Exchange::begin(&self.context).in_force;
-        self.in_force.replace(Some(now));
+        self.in_force.set(Some(now));
     }
 
     /// It is carried from here on, for hours as that may be: a configuration that is kept for

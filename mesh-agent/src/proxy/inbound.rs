@@ -47,11 +47,12 @@ enum Classified {
     Mesh,
 }
 
-/// Gives a mesh peer's connection back, for [`session::serve`].
-pub(super) async fn serve(accepted: Accepted) -> Option<Accepted> {
+/// Gives a mesh peer's connection back, for [`session::serve`]: on the heap, so that no other
+/// has room for it.
+pub(super) async fn serve(accepted: Accepted) -> Option<Box<Accepted>> {
     let mut report = accepted.exchange().report();
     let result = match classify(&accepted, &mut report).await {
-        Ok(Classified::Mesh) => return Some(accepted),
+        Ok(Classified::Mesh) => return Some(Box::new(accepted)),
         Ok(Classified::Ended(ended)) => Ok(ended),
         Err(reason) => {
             // Of one that was carried nobody is named by an address: another pod may

@@ -12,7 +12,7 @@ use crate::proxy::context::ConnectionContext;
 use crate::sys::socket;
 use crate::tls::{self, Session};
 
-pub(in crate::proxy) async fn serve(accepted: Accepted) {
+pub(in crate::proxy) async fn serve(accepted: Box<Accepted>) {
     let exchange = accepted.exchange();
     accepted.is_decided();
     let context = exchange.context.clone();

@@ -11,8 +11,8 @@ mod sandboxed;
 use std::time::Duration;
 
 use mesh_tests::{
-    APP_PORT, Agent, OnAgentDown, Pod, PodSpec, World, becomes_enrolled, counted, eventually,
-    has_left, is_carried, is_found_after_restart, loses_its_rules, pod_status,
+    APP_PORT, Agent, OnAgentDown, PATIENCE, Pod, PodSpec, World, becomes_enrolled, counted,
+    eventually, has_left, is_carried, is_found_after_restart, loses_its_rules, pod_status,
 };
 
 const BURSTABLE: &str = "kubepods/burstable/pod{uid}/c1";
@@ -445,7 +445,10 @@ fn a_pod_whose_object_is_gone_stays_closed_for_as_long_as_its_containers_run() {
     assert!(gone, "{}", pod_status(&agent, &a));
     let refused = counted(&agent, "connect_refused_no_agent");
     assert!(!reaches(&world, &a, &b), "{}", agent.log());
-    assert!(counted(&agent, "connect_refused_no_agent") > refused);
+    let is_counted = eventually(PATIENCE, || {
+        counted(&agent, "connect_refused_no_agent") > refused
+    });
+    assert!(is_counted, "{refused}: {:?}", agent.metrics());
     // The next agent knows it by its namespace alone, and by nobody's word.
     agent.kill9().expect("killed");
     let agent = finder(&world, &[], &[]);

@@ -76,7 +76,7 @@ pub(super) async fn bytes(
             return result;
         };
         let attempt = (Kind::Connection, &mut attempt);
-        let Some(another) = another(&accepted.exchange(), backend.as_ref(), attempt) else {
+        let Some(another) = another(&accepted.exchange(), backend.as_deref(), attempt) else {
             return result;
         };
         if let Some(before) = after.take() {
@@ -93,7 +93,7 @@ pub(super) async fn bytes(
 /// By one configuration.
 struct Decided {
     /// Where a route leads.
-    backend: Option<BackendRef>,
+    backend: Option<Box<BackendRef>>,
     target: Result<Target, Refused>,
 }
 
@@ -106,7 +106,7 @@ async fn decided(
 ) -> Result<Decided, Refused> {
     let backend = backend(accepted, (attempt, name)).await?;
     let by = (Kind::Connection, attempt);
-    let target = target(&accepted.exchange(), backend.as_ref(), by, None);
+    let target = target(&accepted.exchange(), backend.as_deref(), by, None);
     Ok(Decided { backend, target })
 }
 
@@ -206,7 +206,7 @@ async fn to(
 async fn backend(
     accepted: &Accepted,
     (attempt, asked): (&mut Attempt, &mut Asked),
-) -> Result<Option<BackendRef>, Refused> {
+) -> Result<Option<Box<BackendRef>>, Refused> {
     let exchange = &accepted.exchange();
     let context = &exchange.context;
     let dice = &context.worker.dice;
@@ -229,7 +229,7 @@ async fn backend(
     let decision = routes.decide_connection(name, namespace, |limit| dice.below(limit));
     match decision {
         ConnectionDecision::Implicit => Ok(None),
-        ConnectionDecision::Forward { backend, .. } => Ok(Some(backend.clone())),
+        ConnectionDecision::Forward { backend, .. } => Ok(Some(Box::new(backend.clone()))),
         ConnectionDecision::Refused(why) => Err(match why {
             ConnectionRefusal::NoRouteMatched => RefuseReason::NoRoute.into(),
             ConnectionRefusal::InvalidBackend | ConnectionRefusal::NoBackend => {

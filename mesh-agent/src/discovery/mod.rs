@@ -17,7 +17,6 @@ mod directory;
 mod documents;
 mod fields;
 mod files;
-
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod held;
@@ -59,7 +58,6 @@ pub(crate) use kinds::{KindId, definition, fields_page};
 pub(crate) use objects::Object;
 pub(crate) use problem::{Code, Problem, Severity};
 pub(crate) use publish::Update;
-
 pub(crate) use source::{ConfigSource, Heard};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use store::build;

@@ -61,6 +61,7 @@ pub(super) async fn bytes(
             }
             // What it was decided by may have been a minute ago: where to, and whether encrypted.
             accepted.begin_anew();
+            report.flow().generation = accepted.exchange().in_force.snapshot.generation;
             let by = (&mut attempt, &mut name);
             let decided = Box::pin(self::decided(accepted, by)).await?;
             // Where it goes to no Service any more, the place is not its.
